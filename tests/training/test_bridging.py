@@ -52,7 +52,7 @@ def slow_losses(prior: Bridging) -> dict[str, Tensor]:
     sparse, dense, bridges = prior._transformer, prior.dense.transformer, prior.bridges
     logits, of_dense = dense.record(TOKENS, SITES)
     _, of_sparse = sparse.record(TOKENS, SITES)
-    odds = logits.softmax(-1)
+    probs = logits.softmax(-1)
     sums = dict.fromkeys(NUMBERS, torch.zeros(()))
 
     def nmse(estimate: Tensor, target: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def slow_losses(prior: Bridging) -> dict[str, Tensor]:
     def kl(model: Transformer, site: str, stream: Tensor) -> Tensor:
         with model.edited({site: lambda x: stream}):
             log_hybrid = model(TOKENS).log_softmax(-1)
-        return (odds * (odds.log() - log_hybrid)).sum(-1).mean()
+        return (probs * (probs.log() - log_hybrid)).sum(-1).mean()
 
     for i, site in enumerate(SITES):
         h_d, h_s = of_dense[site], of_sparse[site]
@@ -215,7 +215,7 @@ class TestRun:
         run = train(bridged_settings(settings, dense, **changes), progress=False)
         lines = read_metrics(run.path / "metrics.jsonl")
         first, *_, last = [line for line in lines if line["kind"] == "train"]
-        # The odds of this dense model are almost even: no divergence of the sparse one to learn.
+        # This dense model predicts all tokens about equally: no divergence is left to learn.
         learned = set(NUMBERS) - {"kl_dense_to_sparse"}
         assert all(last[name] < first[name] for name in learned)
 

@@ -249,7 +249,7 @@ def map_quality(
     for tokens, targets in batches:
         state, of_dense = record_streams(models[0], tokens)
         _, of_sparse = record_streams(models[1], tokens)
-        log_odds = models[0].logits_of(state, tokens).log_softmax(-1)
+        log_probs = models[0].logits_of(state, tokens).log_softmax(-1)
         encoded = {i: maps.encode(i, stream) for i, stream in enumerate(of_dense)}
         decoded = {i: maps.decode(i, stream) for i, stream in enumerate(of_sparse)}
         for way, (mapped, own) in enumerate(((encoded, of_sparse), (decoded, of_dense))):
@@ -259,10 +259,10 @@ def map_quality(
         for way, (model, starts) in enumerate(((models[1], encoded), (models[0], decoded))):
             states = run_from(model, starts, tokens)
             sums[way] += torch.stack(
-                [_kl_and_loss(model, one, tokens, targets, log_odds) for one in states]
+                [_kl_and_loss(model, one, tokens, targets, log_probs) for one in states]
             )
-        twice[0] += _twice(models[1], models[0], encoded, maps.decode, tokens, log_odds)
-        twice[1] += _twice(models[0], models[1], decoded, maps.encode, tokens, log_odds)
+        twice[0] += _twice(models[1], models[0], encoded, maps.decode, tokens, log_probs)
+        twice[1] += _twice(models[0], models[1], decoded, maps.encode, tokens, log_probs)
     nmse = [
         [
             float(errors[way][i]) / _spread([one[i] for one in streams[way]])
@@ -298,7 +298,7 @@ def _twice(
     starts: Mapping[int, Tensor],
     back: Callable[[int, Tensor], Tensor],
     tokens: Tensor,
-    log_odds: Tensor,
+    log_probs: Tensor,
 ) -> float:
     """Return the sum of the KL of all passes that are in one model between two locations.
 
@@ -308,7 +308,7 @@ def _twice(
         starts: stream (B, T, D) of `middle` at every location, mapped from `outer`.
         back: maps a stream of `middle` at a location to `outer`.
         tokens: (B, T) int64.
-        log_odds: (B, T, V) log-probabilities to compare with.
+        log_probs: (B, T, V) log-probabilities to compare with.
     """
     sites, total = location_sites(middle.config.n_layer), 0.0
     for first in range(len(sites) - 1):
@@ -316,22 +316,22 @@ def _twice(
             run_from(middle, {first: starts[first]}, tokens)
         second = {i: back(i, values[sites[i]]) for i in range(first + 1, len(sites))}
         for state in run_from(outer, second, tokens):
-            total += float(_kl(log_odds, outer.logits_of(state, tokens).log_softmax(-1)))
+            total += float(_kl(log_probs, outer.logits_of(state, tokens).log_softmax(-1)))
     return total
 
 
 def _kl_and_loss(
-    model: Transformer, state: Tensor, tokens: Tensor, targets: Tensor, log_odds: Tensor
+    model: Transformer, state: Tensor, tokens: Tensor, targets: Tensor, log_probs: Tensor
 ) -> Tensor:
     """Return (2,) float64, sums over tokens: KL from given odds, and next-token loss."""
     own = model.logits_of(state, tokens).log_softmax(-1)
     loss = -own.gather(2, targets[..., None]).double().sum()
-    return torch.stack([_kl(log_odds, own), loss])
+    return torch.stack([_kl(log_probs, own), loss])
 
 
-def _kl(log_odds: Tensor, others: Tensor) -> Tensor:
+def _kl(log_probs: Tensor, others: Tensor) -> Tensor:
     """Return the KL divergence between (B, T, V) log-probabilities, float64, summed over tokens."""
-    return (log_odds.exp() * (log_odds - others)).double().sum()
+    return (log_probs.exp() * (log_probs - others)).double().sum()
 
 
 def _spread(streams: Sequence[Tensor]) -> float:

@@ -41,16 +41,16 @@ def kl_from(
     transformer: Transformer,
     starts: Mapping[int, Tensor],
     tokens: Tensor,
-    log_odds: Tensor,
+    log_probs: Tensor,
     coef: float = 1.0,
 ) -> Tensor:
-    """Return the KL divergences from given odds to a model that runs from given streams.
+    """Return the KL divergences from given probabilities to a model that runs from given streams.
 
     Args:
         transformer: the model; gradients flow to its parameters and to the streams.
         starts: (B, T, D) stream by the location at which the model starts with it.
         tokens: (B, T) int64.
-        log_odds: (B, T, V) log-probabilities to compare with.
+        log_probs: (B, T, V) log-probabilities to compare with.
         coef: coefficient of the result.
 
     Returns:
@@ -61,7 +61,7 @@ def kl_from(
     states = run_from(transformer, starts, tokens)
     offsets = transformer.logit_offsets(tokens)
     return kl_loss(
-        log_odds.flatten(0, 1),
+        log_probs.flatten(0, 1),
         states.flatten(1, 2),
         transformer.unembed,
         None if offsets is None else offsets.expand(*tokens.shape, -1).flatten(0, 1),

@@ -129,7 +129,7 @@ class Bridging(Prior):
         """
         with torch.no_grad():
             state, dense = record_streams(self._dense, tokens)
-            log_odds = self._dense.logits_of(state, tokens).log_softmax(-1)
+            log_probs = self._dense.logits_of(state, tokens).log_softmax(-1)
         encoder_nmse, decoder_nmse, encoded, decoded = reconstruction_losses(
             self.bridges, range(len(self._names)), dense, sparse
         )
@@ -146,9 +146,9 @@ class Bridging(Prior):
         ):
             starts = {location: every[location] for location in locations}
             if coef:
-                weighted = kl_from(model, starts, tokens, log_odds, scale * coef)
+                weighted = kl_from(model, starts, tokens, log_probs, scale * coef)
                 total = total + weighted
                 numbers[name] = weighted.detach() / coef
             elif not torch.is_grad_enabled():  # a step does without what its loss leaves out
-                numbers[name] = kl_from(model, starts, tokens, log_odds, scale)
+                numbers[name] = kl_from(model, starts, tokens, log_probs, scale)
         return numbers, total
