@@ -57,6 +57,28 @@ def test_a_prior_takes_part_in_all_that_the_loop_does(settings, whole):
     assert {"l0_fraction", "size", "factor"} <= steps[-1].keys()
 
 
+class Apart(SmallNeurons):
+    """Its factor is trained apart, while the model stands still."""
+
+    own_lr = 0.1
+
+    def learning_rate_factor(self, step: int) -> float:
+        return 0.0
+
+
+def test_a_factor_of_0_stops_the_model_but_not_what_is_trained_apart(settings):
+    config = settings("still", weight_sparsity=None, optimizer={"weight_decay": 0})
+    run = train(config, progress=False, priors=[Apart()])
+    steps = [line for line in read_metrics(run.path / "metrics.jsonl") if line["kind"] == "train"]
+    assert {line["lr"] for line in steps} == {0.0}
+    assert steps[-1]["factor"] < 0.9
+    initial = Transformer(run.model.config, config.seed).state_dict()
+    assert all(
+        torch.equal(value, initial[name])
+        for name, value in run.model.transformer.state_dict().items()
+    )
+
+
 def test_a_run_with_it_resumes_to_the_same_model(settings):
     whole = train(settings("own"), progress=False, priors=[SmallNeurons()])
     cut = settings("cut")

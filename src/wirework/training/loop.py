@@ -168,10 +168,9 @@ def training_step(job: Job, tokens: Tensor, targets: Tensor) -> dict[str, float]
     grad_rms = scale_gradients_(job.scaled.values(), config.optimizer.grad_scale, job.live)
     # Before the update, so that the weights are still the last good ones.
     numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
-    factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
-    numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
-    schedule = numbers["lr"] / (config.optimizer.lr * factor)
-    set_learning_rate_(job.optimizer, numbers["lr"], schedule)
+    base = learning_rate(step, config.steps, config.optimizer)
+    numbers["lr"] = base * math.prod(prior.learning_rate_factor(step) for prior in job.priors)
+    set_learning_rate_(job.optimizer, numbers["lr"], base / config.optimizer.lr)
     job.optimizer.step()
     for prior in job.priors:
         numbers |= prior.after_step(step)
