@@ -81,7 +81,7 @@ class TestDivergedRun:
         self, settings, monkeypatch, step, found_at, saved
     ):
         # At step 8 an evaluation comes first, then a checkpoint: neither may pass the poison on.
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Poison(step)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [Poison(step)])
         config = settings(weight_sparsity=None)
         with pytest.raises(InputError) as caught:
             train(config, progress=False)
@@ -97,7 +97,7 @@ class TestDivergedRun:
                     os.kill(os.getpid(), signal.SIGTERM)
                 return super().after_step(step)
 
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Stopped(5)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [Stopped(5)])
         config = settings(weight_sparsity=None)
         with pytest.raises(InputError, match=r"at step 6, first in parameter blocks\.0\.attn\.out"):
             train(config, progress=False)
@@ -108,7 +108,7 @@ class TestDivergedRun:
             def after_step(self, step):
                 raise ValueError("a defect of ours")
 
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Broken(0)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [Broken(0)])
         with pytest.raises(ValueError, match="a defect of ours") as caught:
             train(settings(), progress=False)
         assert not isinstance(caught.value, InputError)
@@ -162,7 +162,7 @@ class TestDeferredFlag:
     def test_the_error_is_that_of_the_cpu(self, settings, monkeypatch, step, saved, on_cpu):
         # After steps 5 and 11 an evaluation comes next, after 7 and 11 a checkpoint.
         monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self: on_cpu)
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [LateNaN(step)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [LateNaN(step)])
         config = settings()
         with pytest.raises(InputError) as caught:
             train(config, progress=False)
@@ -172,12 +172,12 @@ class TestDeferredFlag:
 
     def test_a_step_between_reads_the_flag_with_its_losses(self, settings, monkeypatch):
         monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self: False)
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [LateNaN(1)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [LateNaN(1)])
         with pytest.raises(InputError, match=r"at step 1, first in parameter embed\.weight; "):
             train(settings(), progress=False)
 
     def test_a_nan_in_abs_top_k_is_named_as_on_the_cpu(self, settings, monkeypatch):
-        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [NaNSite(3)])
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda *_: [NaNSite(3)])
         for number, deferred in enumerate((False, True)):
             if deferred:
                 monkeypatch.setattr("wirework.nn.kernels.top_k._by_torch", lambda x: True)

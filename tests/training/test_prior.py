@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wirework.config import BridgeConfig, TrainConfig
 from wirework.nn import Transformer
 from wirework.signals import Interrupted
 from wirework.training import train
+from wirework.training.make_priors import make_priors
 from wirework.training.metrics import read_metrics
 from wirework.training.prior import Prior, StepLosses
 
@@ -87,3 +89,21 @@ def test_a_run_with_it_resumes_to_the_same_model(settings):
     again = train(cut, resume=True, progress=False, priors=[SmallNeurons()])
     for name, value in whole.model.transformer.state_dict().items():
         assert torch.equal(value, again.model.transformer.state_dict()[name]), name
+
+
+def test_bridges_are_not_left_out_silently():
+    with pytest.raises(AssertionError, match="bridges need their dense model"):
+        make_priors(TrainConfig(bridges=BridgeConfig()))
+
+
+def test_parameters_are_asked_for_once(settings):
+    class Counted(Apart):
+        asked = 0
+
+        def parameters(self) -> dict[str, nn.Parameter]:
+            self.asked += 1
+            return super().parameters()
+
+    prior = Counted()
+    train(settings("once", steps=1), progress=False, priors=[prior])
+    assert prior.asked == 1

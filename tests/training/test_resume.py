@@ -88,7 +88,7 @@ def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path, deaths):
 
     def use(prior: Noisy) -> None:
         monkeypatch.setattr(
-            "wirework.training.job.make_priors", lambda config: [*make_priors(config), prior]
+            "wirework.training.job.make_priors", lambda *given: [*make_priors(*given), prior]
         )
 
     use(Noisy())

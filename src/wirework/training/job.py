@@ -170,29 +170,25 @@ def begin(
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
-    settings_priors = make_priors(config) if dense is None else make_priors(config, dense)
-    priors = [*settings_priors, *extra_priors]
+    priors = [*make_priors(config, dense), *extra_priors]
     transformer = Transformer(config.model, seed=config.seed)
     if start is not None:
         transformer.load_state_dict(start.transformer.state_dict())
     transformer = transformer.to(device)
     for prior in priors:
         transformer = prior.wrap_model(transformer)
-    with_model = [prior for prior in priors if prior.own_lr is None]
-    gates = {name: p for prior in with_model for name, p in prior.parameters().items()}
-    apart = {
-        name: p
-        for prior in priors
-        if prior.own_lr is not None
-        for name, p in prior.parameters().items()
-    }
-    optimizer = make_optimizer(
-        transformer,
-        config.optimizer,
-        gates,
-        [(p.own_lr, p.parameters().values()) for p in priors if p.own_lr is not None],
-    )
-    scaled = {**dict(transformer.named_parameters()), **gates}
+    with_model: dict[str, nn.Parameter] = {}
+    apart: dict[str, nn.Parameter] = {}
+    groups_apart: list[tuple[float, Iterable[nn.Parameter]]] = []
+    for prior in priors:
+        parameters = prior.parameters()
+        if prior.own_lr is None:
+            with_model |= parameters
+        else:
+            apart |= parameters
+            groups_apart.append((prior.own_lr, parameters.values()))
+    optimizer = make_optimizer(transformer, config.optimizer, with_model, groups_apart)
+    scaled = {**dict(transformer.named_parameters()), **with_model}
     trained = {**scaled, **apart}
     for prior in priors:
         prior.prepare(transformer, optimizer)

@@ -15,8 +15,9 @@ def make_priors(config: TrainConfig, dense: Model | None = None) -> list[Prior]:
 
     Args:
         config: settings.
-        dense: the dense model of `config.bridges`.
+        dense: the dense model of `config.bridges`; None without bridges.
     """
+    assert (config.bridges is None) == (dense is None), "bridges need their dense model"
     priors: list[Prior] = []
     # First: it counts neurons of the clean stream only, and new weights are projected at once.
     if config.revival is not None:
