@@ -63,7 +63,38 @@ class Poison(Prior):
         return {}
 
 
+class NaNGradient(Prior):
+    """A parameter trained apart whose gradient is NaN at a step, while all losses are finite."""
+
+    own_lr = 0.1
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def wrap_model(self, transformer):
+        self.factor = torch.nn.Parameter(torch.ones(()))
+        return transformer
+
+    def parameters(self):
+        return {"own.factor": self.factor}
+
+    def loss(self, clean, tokens, targets):
+        losses = clean()
+        return {**losses, "total": losses["total"] + self.factor**2}
+
+    def learning_rate_factor(self, step):
+        if step == self.step - 1:
+            self.factor.register_hook(lambda gradient: gradient * torch.nan)
+        return 1.0
+
+
 class TestDivergedRun:
+    def test_a_gradient_of_a_parameter_trained_apart_stops_before_the_update(self, settings):
+        prior = NaNGradient(3)
+        with pytest.raises(InputError, match=r"at step 3, first in gradient of own\.factor; "):
+            train(settings(), progress=False, priors=[prior])
+        assert prior.factor.isfinite()
+
     def test_a_run_that_diverges_stops_in_one_line(self, settings):
         config = settings(
             checkpoint_every=2, optimizer={"lr": 1e36, "warmup": 0.5, "weight_decay": 0}

@@ -74,6 +74,8 @@ def test_a_factor_of_0_stops_the_model_but_not_what_is_trained_apart(settings):
     steps = [line for line in read_metrics(run.path / "metrics.jsonl") if line["kind"] == "train"]
     assert {line["lr"] for line in steps} == {0.0}
     assert steps[-1]["factor"] < 0.9
+    # The factor f is 1, and its part of the loss 10 f^2 times a mean that `size` logs.
+    assert steps[0]["grad_rms_apart"] == pytest.approx(20 * steps[0]["size"], rel=1e-4)
     initial = Transformer(run.model.config, config.seed).state_dict()
     assert all(
         torch.equal(value, initial[name])

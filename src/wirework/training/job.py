@@ -78,10 +78,10 @@ class Job:
     transformer: Transformer
     priors: list[Prior]
     optimizer: torch.optim.AdamW
-    trained: dict[str, nn.Parameter]
-    """Parameters of the transformer and of the priors, by name."""
     scaled: dict[str, nn.Parameter]
-    """Those whose gradient `optimizer.grad_scale` scales: all but the ones trained apart."""
+    """Parameters of transformer and priors by name, their gradients scaled by `grad_scale`."""
+    apart: dict[str, nn.Parameter]
+    """Parameters of priors that are trained apart (`Prior.own_lr`), by name."""
     batches: Batches
     held_out: Sequence[Batch]
     log: MetricsLog
@@ -105,6 +105,11 @@ class Job:
     def live(self) -> LiveGradient | None:
         """The matrices of which only live weights are trained, if a prior has some."""
         return next((prior.live for prior in self.priors if prior.live is not None), None)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters of the transformer and of the priors, by name."""
+        return {**self.scaled, **self.apart}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what the optimizer updates, by name: entries in place of a live matrix."""
@@ -223,8 +228,8 @@ def begin(
         transformer=transformer,
         priors=priors,
         optimizer=optimizer,
-        trained=trained,
         scaled=scaled,
+        apart=apart,
         batches=batches,
         held_out=held_out,
         log=MetricsLog(folder / "metrics.jsonl", state.metrics_bytes, trackers),

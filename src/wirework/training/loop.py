@@ -35,7 +35,7 @@ from wirework.training.batch_evaluation import evaluate_batches, to_device
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
 from wirework.training.job import Job, any_on_tasks, begin
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
-from wirework.training.optimizer import scale_gradients_, set_learning_rate_
+from wirework.training.optimizer import gradient_rms, scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
 from wirework.training.prior import Prior
 from wirework.training.progress import TrainingProgress
@@ -166,8 +166,11 @@ def training_step(job: Job, tokens: Tensor, targets: Tensor) -> dict[str, float]
     job.optimizer.zero_grad(set_to_none=False)
     losses.pop("total").backward()  # type: ignore[no-untyped-call]
     grad_rms = scale_gradients_(job.scaled.values(), config.optimizer.grad_scale, job.live)
+    gradients = {"grad_rms": grad_rms}
+    if job.apart:
+        gradients["grad_rms_apart"] = gradient_rms(job.apart.values())
     # Before the update, so that the weights are still the last good ones.
-    numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
+    numbers = read_numbers({**losses, **gradients}, job.priors, nan_scalars)
     base = learning_rate(step, config.steps, config.optimizer)
     numbers["lr"] = base * math.prod(prior.learning_rate_factor(step) for prior in job.priors)
     set_learning_rate_(job.optimizer, numbers["lr"], base / config.optimizer.lr)

@@ -78,6 +78,19 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float, factor: fl
 
 
 @torch.no_grad()
+def gradient_rms(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the root mean square of the whole gradient, a scalar float32.
+
+    Args:
+        parameters: at least one; those without a gradient are ignored.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.nn.utils.get_total_norm(gradients)
+    rms: Tensor = norm / max(sum(g.numel() for g in gradients), 1) ** 0.5
+    return rms
+
+
+@torch.no_grad()
 def scale_gradients_(
     parameters: Iterable[nn.Parameter],
     mode: Literal["normalise", "clip", "clip_norm", "none"],
