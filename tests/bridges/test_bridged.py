@@ -96,6 +96,30 @@ class TestLoadBridged:
         with pytest.raises(InputError, match="is not a bridged run"):
             load_bridged(run)
 
+    def test_a_run_that_is_not_finished(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        shutil.rmtree(run / "bridges")
+        (run / "metrics.jsonl").unlink()
+        with pytest.raises(InputError, match=r"is not finished and has no bridges yet.*--resume"):
+            load_bridged(run)
+
+    def test_another_sparse_model(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        sparse = ww.load(run)
+        with torch.no_grad():
+            sparse.transformer.unembed.weight[0, 0] += 1.0
+        sparse.save(run / "model")
+        with pytest.raises(InputError, match=r"the sparse model of .* is not the one that its br"):
+            load_bridged(run)
+
+    def test_an_older_file_does_not_know_its_sparse_model(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        path = run / "bridges" / "bridges.json"
+        about = files.read_record(path)
+        assert about.pop("sparse")["fingerprint"] == bridged.sparse.fingerprint
+        rewrite(path, about)
+        assert load_bridged(run).sparse.fingerprint == bridged.sparse.fingerprint
+
     def test_a_missing_dense_model(self, bridged: Bridged, tmp_path: Path):
         run = copied(bridged, tmp_path)
         path = run / "bridges" / "bridges.json"
@@ -113,18 +137,78 @@ class TestLoadBridged:
         with pytest.raises(InputError, match="changed since training"):
             load_bridged(run)
 
-    def test_damaged_bridges(self, bridged: Bridged, tmp_path: Path):
-        run = copied(bridged, tmp_path)
-        (run / "bridges" / "bridges.safetensors").write_bytes(b"\0" * 9)
-        with pytest.raises(DamagedError, match=r"bridges.safetensors does not match its checksum"):
-            load_bridged(run)
 
-    def test_a_later_version(self, bridged: Bridged, tmp_path: Path):
+class TestDamagedFiles:
+    """Each damage is one line. With checksums made anew, the content itself is refused."""
+
+    def refused(self, run: Path, match: str, kind: type[InputError] = DamagedError) -> None:
+        with pytest.raises(kind, match=match) as error:
+            load_bridged(run)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("name", ["bridges.json", "bridges.safetensors"])
+    @pytest.mark.parametrize("sealed", [False, True], ids=["as it is", "checksums made anew"])
+    def test_a_file_that_was_cut(self, bridged: Bridged, tmp_path: Path, name: str, sealed: bool):
+        run = copied(bridged, tmp_path)
+        path = run / "bridges" / name
+        path.write_bytes(path.read_bytes()[:-9])
+        if sealed:
+            reseal(run)
+        said = "(is damaged|is not valid JSON)" if sealed else "does not match its checksum"
+        self.refused(run, f"{name} {said}", InputError)
+
+    def test_a_file_that_is_missing(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        (run / "bridges" / "bridges.safetensors").unlink()
+        self.refused(run, r"bridges\.safetensors is missing")
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"d_dense": 17}, r"encoders\.0\.weight is \(32, 16\), the config says \(32, 17\)"),
+            ({"d_dense": 10**12}, r"encoders\.0\.weight is \(32, 16\)"),
+            ({"d_dense": -1}, "bridges.json: d_dense"),
+            ({"d_sparse": "many"}, "bridges.json: d_sparse"),
+            ({"act_fraction": 7.0}, "bridges.json: act_fraction"),
+            ({"act_fraction": 0.01}, "act_fraction 0.01 keeps nothing"),
+            (
+                {"locations": []},
+                r"has decoders\.0\.bias, .* and 9 more, which",
+            ),
+            ({"locations": ["0.attn"] * 4}, r"lacks the tensor encoders\.3\.weight"),
+            ({"locations": 3}, "bridges.json: locations"),
+            ({"dense": None}, "bridges.json: dense"),
+            ({"sparse": "x"}, "bridges.json: sparse"),
+        ],
+        ids=str,
+    )
+    def test_an_entry_that_does_not_fit(
+        self, bridged: Bridged, tmp_path: Path, change: dict[str, Any], match: str
+    ):
         run = copied(bridged, tmp_path)
         path = run / "bridges" / "bridges.json"
-        rewrite(path, files.read_record(path) | {"version": 2})
-        with pytest.raises(InputError, match="has no bridges that this version reads"):
-            load_bridged(run)
+        rewrite(path, files.read_record(path) | change)
+        self.refused(run, match, InputError)
+
+    def test_tensors_of_other_shapes(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        tensors = dict(bridged.bridges.state_dict())
+        tensors["encoders.1.weight"] = tensors["encoders.1.weight"][:, :-1].contiguous()
+        files.save_tensors(run / "bridges" / "bridges.safetensors", tensors, {})
+        reseal(run)
+        self.refused(run, r"encoders\.1\.weight", InputError)
+
+    @pytest.mark.parametrize("change", [{"version": 2}, {"format": "wirework-circuit"}], ids=str)
+    def test_another_format(self, bridged: Bridged, tmp_path: Path, change: dict[str, Any]):
+        run = copied(bridged, tmp_path)
+        path = run / "bridges" / "bridges.json"
+        rewrite(path, files.read_record(path) | change)
+        self.refused(run, "has no bridges that this version reads", InputError)
+
+
+def reseal(run: Path) -> None:
+    """Write the checksums of the bridges anew."""
+    files.write_sums(run / "bridges", ["bridges.json", "bridges.safetensors"])
 
 
 def rewrite(path: Path, about: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from wirework.summaries import shown_as
 from wirework.training import train
 from wirework.training.bridge_files import SavedBridges, has_bridges, read_bridges
 from wirework.training.dense_model import refuse_training_mode
+from wirework.training.run_folder import finished_run
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,13 @@ def load_bridged(path: str | Path, dense: str | Path | Model | None = None) -> B
         Models and bridges on the CPU.
 
     Raises:
-        InputError: the run has no bridges, a file is damaged, or the dense model is missing or is
-            not the one that the bridges were trained on.
+        InputError: the run has no bridges or is not finished, a file is damaged, the dense model is
+            missing, or one of the models is not the one that the bridges were trained with.
     """
     run = Path(path)
     if not files.exists(run):
         raise InputError(f"no run at {run}")
+    _refuse_unfinished(run)
     saved = read_bridges(run)
     dense_model = load(_found(saved, run) if dense is None else dense)
     if dense_model.fingerprint != saved.dense_fingerprint:
@@ -106,12 +108,30 @@ def load_bridged(path: str | Path, dense: str | Path | Model | None = None) -> B
             f"the dense model {dense_model.path} changed since training of {run}: its bridges do "
             "not fit it"
         )
-    return Bridged(dense_model, load(run / "model"), saved.bridges, run)
+    sparse = load(run / "model")
+    if saved.sparse_fingerprint not in (None, sparse.fingerprint):
+        raise InputError(
+            f"the sparse model of {run} is not the one that its bridges were trained with: put it "
+            "back, or train under another name"
+        )
+    return Bridged(dense_model, sparse, saved.bridges, run)
 
 
 def is_bridged_run(path: str | Path) -> bool:
     """Return whether a folder is a run with bridges."""
     return has_bridges(Path(path))
+
+
+def _refuse_unfinished(run: Path) -> None:
+    """Raise an InputError if a run is to have bridges and its training is not finished."""
+    settings = run / "config.yaml"
+    if has_bridges(run) or not files.is_file(settings):
+        return
+    if TrainConfig.load(settings).bridges is not None and finished_run(run) is None:
+        raise InputError(
+            f"{run} is not finished and has no bridges yet: `wirework bridge` with the same "
+            "settings and --resume goes on"
+        )
 
 
 def _folder_of(dense: str | Path | Model) -> Path:

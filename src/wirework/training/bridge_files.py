@@ -7,10 +7,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+from torch import Tensor
+
 from wirework import __version__, files
-from wirework.errors import DamagedError, InputError, quoted
+from wirework.config.base import Config, Count, Fraction
+from wirework.errors import InputError, quoted
 from wirework.model import Model
-from wirework.model_tensors import as_float32, refuse_missing, refuse_shapes
+from wirework.model_tensors import as_float32, refuse_missing, refuse_shapes, shortened
 from wirework.nn.bridges import Bridges
 from wirework.nn.residual_locations import location_names
 from wirework.tensor_files import read_tensors
@@ -20,24 +24,57 @@ VERSION = 1
 _ABOUT, _TENSORS = "bridges.json", "bridges.safetensors"
 
 
+class _SparseRecord(Config):
+    """Which sparse model the bridges belong to; keys of later versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    fingerprint: str
+
+
+class _DenseRecord(_SparseRecord):
+    """Which dense model they belong to."""
+
+    relative: str
+    """Its folder, relative to the run."""
+    absolute: str
+
+
+class _Record(Config):
+    """Content of `bridges.json`; keys of later versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    locations: tuple[str, ...]
+    d_dense: Count
+    d_sparse: Count
+    act_fraction: Fraction | None
+    dense: _DenseRecord
+    sparse: _SparseRecord | None = None
+    """None in files that are older than this entry."""
+
+
 @dataclass(frozen=True)
 class SavedBridges:
-    """Bridges that were read from a folder, and which dense model they belong to."""
+    """Bridges that were read from a folder, and which models they belong to."""
 
     bridges: Bridges
     dense_paths: tuple[Path, ...]
     """Where the dense model may be: relative to the run, then where it was."""
     dense_fingerprint: str
     """Fingerprint of the dense model."""
+    sparse_fingerprint: str | None
+    """Fingerprint of the sparse model; None if the file is older than the record of it."""
 
 
-def save_bridges(folder: Path, bridges: Bridges, dense: Model) -> None:
+def save_bridges(folder: Path, bridges: Bridges, dense: Model, sparse: Model) -> None:
     """Write bridges, whole or not at all.
 
     Args:
         folder: the folder `bridges` of the run.
         bridges: bridges on the CPU.
         dense: the dense model, loaded from a folder.
+        sparse: the trained model of the run.
 
     Raises:
         InputError: the folder cannot be written.
@@ -58,6 +95,7 @@ def save_bridges(folder: Path, bridges: Bridges, dense: Model) -> None:
             "absolute": str(path),
             "fingerprint": dense.fingerprint,
         },
+        "sparse": {"fingerprint": sparse.fingerprint},
     }
     with files.atomic_dir(folder) as partial:
         files.write_record(partial / _ABOUT, about)
@@ -89,25 +127,43 @@ def read_bridges(run: Path) -> SavedBridges:
             f"{folder} has no bridges that this version reads: {quoted(about['format'])} "
             f"{about['version']}, not {FORMAT} {VERSION}"
         )
-    try:
-        bridges = Bridges(
-            len(about["locations"]), about["d_dense"], about["d_sparse"], about["act_fraction"]
-        )
-        dense = about["dense"]
-        paths = ((run / dense["relative"]).resolve(), Path(dense["absolute"]))
-        fingerprint = str(dense["fingerprint"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
-    tensors, expected = read_tensors(folder / _TENSORS), bridges.state_dict()
-    refuse_missing(
-        [name for name in expected if name not in tensors],
-        tensors.keys() - expected.keys(),
-        str(folder / _TENSORS),
+    record = _Record.of(about, str(path))
+    dense, sparse = record.dense, record.sparse
+    # Before the bridges are built, since a wrong width could take all memory.
+    tensors = _checked_tensors(folder / _TENSORS, record)
+    bridges = Bridges(len(record.locations), record.d_dense, record.d_sparse, record.act_fraction)
+    bridges.load_state_dict(tensors)
+    return SavedBridges(
+        bridges.eval().requires_grad_(False),
+        ((run / dense.relative).resolve(), Path(dense.absolute)),
+        dense.fingerprint,
+        None if sparse is None else sparse.fingerprint,
     )
-    refuse_shapes(
-        {name: tensor.shape for name, tensor in tensors.items()},
-        {name: tensor.shape for name, tensor in expected.items()},
-        str(folder / _TENSORS),
-    )
-    bridges.load_state_dict(as_float32(tensors, str(folder / _TENSORS)))
-    return SavedBridges(bridges.eval().requires_grad_(False), paths, fingerprint)
+
+
+def _checked_tensors(path: Path, record: _Record) -> dict[str, Tensor]:
+    """Read the tensors of the bridges in float32.
+
+    Raises:
+        InputError: the file is damaged, or its tensors are not those of the record.
+    """
+    tensors, expected, source = read_tensors(path), _shapes(record), str(path)
+    unused = sorted(tensors.keys() - expected.keys())
+    refuse_missing([name for name in expected if name not in tensors], unused, source)
+    if unused:
+        raise InputError(f"{source} has {shortened(unused)}, which {_ABOUT} does not name")
+    refuse_shapes({name: t.shape for name, t in tensors.items()}, expected, source)
+    return as_float32(tensors, source)
+
+
+def _shapes(record: _Record) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of the bridges by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for kind, width, inputs in (
+        ("encoders", record.d_sparse, record.d_dense),
+        ("decoders", record.d_dense, record.d_sparse),
+    ):
+        for location in range(len(record.locations)):
+            shapes[f"{kind}.{location}.weight"] = (width, inputs)
+            shapes[f"{kind}.{location}.bias"] = (width,)
+    return shapes

@@ -105,9 +105,9 @@ class Bridging(Prior):
         """Make sure that the dense model is bitwise what it was."""
         assert self.dense.fingerprint == self._fingerprint, "the dense model changed"
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, model: Model) -> None:
         """Write the bridges to `bridges` in the folder of the run."""
-        save_bridges(folder / "bridges", self.bridges.cpu(), self.dense)
+        save_bridges(folder / "bridges", self.bridges.cpu(), self.dense, model)
 
     def _drawn_locations(self) -> list[int]:
         """Return the locations of a step, ascending; they are drawn from torch's generator."""

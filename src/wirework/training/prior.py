@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework.data import Batch
+from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.renamed_names import old_names
@@ -113,11 +114,12 @@ class Prior:
     def finish(self) -> None:
         """Give the model its final weights. Called once, after the last checkpoint."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, model: Model) -> None:
         """Write what the prior trained beside the model. Called once, after the model is saved.
 
         Args:
             folder: folder of the run.
+            model: the trained model, on the CPU, as it was saved.
         """
 
     def evaluate(
