@@ -1,5 +1,6 @@
 """Bridges: losses against slow passes, gradients, whole runs and refused settings."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from present import present
 from test_resume import assert_same
+from test_start_from import StopAfter
 from torch import Tensor
 from transformer_variants import build
 
@@ -19,11 +21,12 @@ from wirework.files import read_record
 from wirework.model import Model, load
 from wirework.nn import Transformer
 from wirework.nn.residual_locations import location_sites
-from wirework.training import train
+from wirework.training import Interrupted, train
 from wirework.training.bridge_losses import normalised_mse
 from wirework.training.bridging import NUMBERS, Bridging
 from wirework.training.metrics import read_metrics
 from wirework.training.prior import losses_of
+from wirework.training.run_folder import read_settings
 
 TOKENS = torch.randint(17, (3, 9), generator=torch.Generator().manual_seed(0))
 TARGETS = TOKENS.roll(-1, 1)
@@ -304,6 +307,31 @@ class TestRefused:
         (run.runs / run.name / "metrics.jsonl").unlink()  # no longer finished
         with pytest.raises(InputError, match="changed since training began"):
             train(run, resume=True, progress=False)
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_a_dense_model_may_move_if_its_weights_are_the_same(
+        self, settings, whole, tmp_path, seed
+    ):
+        config = ModelConfig(vocab_size=400, n_ctx=16, n_layer=1, d_model=16, d_head=8)
+        for name, each in (("before", 1), ("after", seed)):
+            Model(Transformer(config, seed=each), whole.model.tokenizer).save(tmp_path / name)
+        with pytest.raises(Interrupted):
+            train(
+                bridged_settings(settings, tmp_path / "before"),
+                progress=False,
+                priors=[StopAfter(6)],
+            )
+        shutil.rmtree(tmp_path / "before")
+        moved = bridged_settings(settings, tmp_path / "after")
+        if seed != 1:
+            with pytest.raises(InputError, match="after changed since training began"):
+                train(moved, resume=True, progress=False)
+            return
+        run = train(moved, resume=True, progress=False)
+        assert run.metrics["step"] == 12
+        assert read_settings(run.path).bridges == moved.bridges
+        about = read_record(run.path / "bridges" / "bridges.json")
+        assert about["dense"]["absolute"] == str(tmp_path / "after")
 
     def test_a_value_that_becomes_infinite(self, settings, dense):
         config = bridged_settings(settings, dense, bridges={"encoder_nmse_coef": 1e38})

@@ -153,6 +153,12 @@ class TestSettingsDifferences:
             "device: auto -> cpu",
         ]
 
+    def test_models_may_move_but_not_come_or_go(self):
+        here, there = (TrainConfig.of({"start_from": path}) for path in ("here", "there"))
+        assert settings_differences(here, there) == []
+        assert settings_differences(here, TrainConfig()) == ["start_from: here -> None"]
+        assert settings_differences(TrainConfig(), there) == ["start_from: None -> there"]
+
     def test_every_other_setting_matters(self):
         old = TrainConfig()
         assert settings_differences(old, TrainConfig(seed=1)) == ["seed: 0 -> 1"]

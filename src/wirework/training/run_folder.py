@@ -35,6 +35,11 @@ CHANGEABLE_SETTINGS = (
 """Settings that a resume may change, since no weight depends on them. The tokeniser's path is one
 of them because its content is compared by fingerprint."""
 
+MOVABLE_SETTINGS = ("bridges.dense", "start_from")
+"""Models that a resume may find at another path: the content of `bridges.dense` is compared by
+fingerprint, and that of `start_from` is read before the first checkpoint only. Beginning or ceasing
+to name one is a change."""
+
 DECIDED_AT_START = {
     "device": "auto",
     "precision": "auto",
@@ -191,6 +196,7 @@ def settings_differences(old: TrainConfig, new: TrainConfig) -> list[str]:
         str(change)
         for change in changes(before, after)
         if change.name not in CHANGEABLE_SETTINGS
+        and not (change.name in MOVABLE_SETTINGS and None not in (change.before, change.after))
         and not (change.name in DECIDED_AT_START and change.after == DECIDED_AT_START[change.name])
     ]
 
