@@ -218,7 +218,8 @@ class TrainConfig(Config):
     bridges. `wirework bridge` sets them."""
     start_from: Path | None = None
     """Run or model folder whose weights the training starts from; None: random weights. Model and
-    tokeniser must be those of it. Steps, schedules and moments start anew."""
+    tokeniser must be those of it. Steps, schedules and moments start anew. A self-ablating model
+    is refused, since its gates would be lost."""
     bigram_start: Literal["counts", "zeros"] = "counts"
     """Initial bigram table: smoothed log-probabilities of the training tokens, or zeros. Ours.
     Ignored with `start_from`."""

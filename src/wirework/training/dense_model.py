@@ -106,8 +106,10 @@ def refuse_changed(dense: Model, state: TrainState) -> None:
 
 def folders_with_text(config: TrainConfig) -> list[Path]:
     """Return folders of earlier runs whose text a run may share."""
-    folders = [config.start_from] if config.start_from is not None else []
-    if config.bridges is not None and config.bridges.dense is not None:
-        path = config.bridges.dense
-        folders += [path, path.parent] if path.name == "model" else [path]
-    return folders
+    models = [config.start_from, None if config.bridges is None else config.bridges.dense]
+    return [folder for path in models if path is not None for folder in _may_be_run(path)]
+
+
+def _may_be_run(path: Path) -> list[Path]:
+    """Return the folders that may be the run of a model: its own and, for `RUN/model`, RUN."""
+    return [path, path.parent] if path.name == "model" else [path]

@@ -279,8 +279,13 @@ def _check_start(config: TrainConfig, start: Model, tokenizer: Tokenizer) -> Non
     """Make sure that a run can start from the weights of a model.
 
     Raises:
-        InputError: model or tokeniser differ from that of the settings.
+        InputError: model or tokeniser differ from that of the settings, or the model has gates.
     """
+    if start.gates is not None:
+        raise InputError(
+            f"start_from {config.start_from} is a self-ablating model: its gates would be lost, "
+            "so give a model without gates"
+        )
     ours, theirs = (c.model_dump(mode="json") for c in (config.model, start.config))
     if listed := [str(change) for change in changes(theirs, ours, "model.")]:
         raise InputError(f"start_from {config.start_from}: other settings: {'; '.join(listed)}")
