@@ -35,7 +35,8 @@ class Prior:
     """Matrices of which only live weights are trained, or None."""
     own_lr: float | None = None
     """Peak learning rate of the prior's parameters, which are then trained apart from the model:
-    Adam with its usual eps, no weight decay, their gradients not scaled. None: as the model's."""
+    Adam with its usual eps, no weight decay, their gradients not scaled; `learning_rate_factor`
+    does not act on them. None: as the model's."""
 
     nan_flag: Tensor | None = None
     """Bool scalar on the model's device: whether the last `after_step` met a NaN. The loop reads it
