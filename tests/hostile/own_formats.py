@@ -65,6 +65,31 @@ def _load_model(folder: Path) -> Any:
     return of_model(ww.load(folder / "model"))
 
 
+def _build_bridges(folder: Path) -> None:
+    from wirework.model import load
+    from wirework.nn.bridges import Bridges
+    from wirework.training.bridge_files import save_bridges
+
+    make_model(d_model=12).save(folder / "dense")
+    make_model().save(folder / "run" / "model")
+    dense, sparse = load(folder / "dense"), load(folder / "run" / "model")
+    save_bridges(folder / "run" / "bridges", Bridges(3, 12, 8, 0.5), dense, sparse)
+
+
+def _load_bridges(folder: Path) -> Any:
+    import wirework as ww
+
+    bridged = ww.load_bridged(folder / "run")
+    tensors = dict(bridged.bridges.state_dict())
+    check_finite(tensors)
+    return [of_model(bridged.dense), of_model(bridged.sparse), tensors, bridged.bridges.k]
+
+
+def _seal_bridges(folder: Path) -> None:
+    seal_record(folder / "run" / "bridges" / "bridges.json")
+    seal_folder(folder / "run" / "bridges")
+
+
 def _build_means(folder: Path) -> None:
     import torch
 
@@ -447,6 +472,8 @@ LOADERS = (
            seal=lambda folder: seal_folder(folder / "model")),
     Loader("means", _build_means, _load_means, ("model/means.safetensors",), protected=True,
            seal=_seal_means),
+    Loader("bridges", _build_bridges, _load_bridges, ("run/bridges/*",), protected=True,
+           seal=_seal_bridges),
     Loader("finished run", _build_finished, _resume,
            ("run/config.yaml", "run/metrics.jsonl", "run/tokenizer.json", "run/model/config.json",
             "run/model/checksums.json"),
