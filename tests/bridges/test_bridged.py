@@ -190,6 +190,14 @@ class TestDamagedFiles:
         rewrite(path, files.read_record(path) | change)
         self.refused(run, match, InputError)
 
+    def test_a_path_that_no_system_has(self, bridged: Bridged, tmp_path: Path):
+        run = copied(bridged, tmp_path)
+        path = run / "bridges" / "bridges.json"
+        about = files.read_record(path)
+        about["dense"] |= {"relative": "go\0ne", "absolute": "/go\0ne\n"}
+        rewrite(path, about)
+        self.refused(run, "any more: give its folder", InputError)
+
     def test_tensors_of_other_shapes(self, bridged: Bridged, tmp_path: Path):
         run = copied(bridged, tmp_path)
         tensors = dict(bridged.bridges.state_dict())

@@ -135,7 +135,7 @@ def read_bridges(run: Path) -> SavedBridges:
     bridges.load_state_dict(tensors)
     return SavedBridges(
         bridges.eval().requires_grad_(False),
-        ((run / dense.relative).resolve(), Path(dense.absolute)),
+        (Path(os.path.normpath(run.resolve() / dense.relative)), Path(dense.absolute)),
         dense.fingerprint,
         None if sparse is None else sparse.fingerprint,
     )
