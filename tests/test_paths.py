@@ -28,8 +28,9 @@ pytestmark = pytest.mark.usefixtures("few_random_circuits")
 
 PACKAGES = ("circuits", "data", "interop", "measures", "model", "studies", "tasks", "training",
             "view")  # fmt: skip
-PARTS = {"assemble", "check_fit", "tokenizer_of"}
-"""Exported for those who build finders of their own: they take models and tasks as values."""
+PARTS = {"assemble", "check_fit", "save_beside", "tokenizer_of"}
+"""Exported for those who build finders or priors of their own: they take models and tasks, and the
+folder of a run, as values."""
 
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:

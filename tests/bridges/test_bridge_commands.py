@@ -47,8 +47,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 def test_steer_prints_the_result_and_writes_the_folder(saved: Saved, tmp_path: Path):
     out = tmp_path / "steering"
     result = run_here(
-        "steer", saved.run, saved.circuit, "--out", out, "--corpus", saved.text, "--draws", "2"
-    )
+        "steer", saved.run, saved.circuit, "--out", out, "--corpus", saved.text, "--draws", "2",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert f"steering the dense model by {QUOTE} takes the probability" in result.stdout
     assert {path.name for path in out.iterdir()} >= {
@@ -64,8 +65,9 @@ def test_steer_as_json(saved: Saved, tmp_path: Path):
     result = run_here(
         "steer", saved.run, saved.circuit, "--out", tmp_path / "s", "--corpus", saved.text,
         "--draws", "2", "--strength", "0.5", "--target", "sparse", "--node", QUOTE, "--json",
+        cwd=tmp_path,
     )  # fmt: skip
-    report = json.loads(result.stdout)["steering"]
+    report = json.loads(result.stdout)
     assert [point["strength"] for point in report["curve"]] == [0, 0.5, 1]
     assert (report["target"], report["chosen"]) == ("sparse", False)
 
@@ -86,7 +88,15 @@ def test_bad_input_of_steer_is_one_line(
 ):
     out = tmp_path / "steering"
     result = run_here(
-        "steer", saved.run, saved.circuit, "--out", out, "--corpus", saved.text, *flags
+        "steer",
+        saved.run,
+        saved.circuit,
+        "--out",
+        out,
+        "--corpus",
+        saved.text,
+        *flags,
+        cwd=tmp_path,
     )
     assert result.returncode == 2
     assert message in result.stderr
@@ -95,15 +105,17 @@ def test_bad_input_of_steer_is_one_line(
 
 
 def test_a_folder_with_other_files_is_refused_before_the_work(saved: Saved, tmp_path: Path):
-    (tmp_path / "mine.txt").write_text("mine")
-    result = run_here("steer", saved.run, saved.circuit, "--out", tmp_path, "--corpus", saved.text)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    result = run_here("steer", saved.run, saved.circuit, "--out", out, cwd=tmp_path)
     assert result.returncode == 2
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
 def test_a_run_without_bridges_is_refused(saved: Saved, tmp_path: Path):
     model = saved.run.parent / "dense"
-    result = run_here("steer", model, saved.circuit, "--out", tmp_path / "s")
+    result = run_here("steer", model, saved.circuit, "--out", tmp_path / "s", cwd=tmp_path)
     assert result.returncode == 2
     assert "is not a bridged run" in result.stderr
 
@@ -111,8 +123,9 @@ def test_a_run_without_bridges_is_refused(saved: Saved, tmp_path: Path):
 def test_measure_shows_the_bridges(saved: Saved, tmp_path: Path):
     out = tmp_path / "measures"
     result = run_here(
-        "measure", saved.run, "--corpus", saved.text, "--instruments", "sparsity", "--out", out
-    )
+        "measure", saved.run, "--corpus", saved.text, "--instruments", "sparsity", "--out", out,
+        cwd=tmp_path,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "bridges of" in result.stdout
     quality = json.loads((out / "run-bridges.json").read_text())

@@ -105,7 +105,7 @@ class Bridging(Prior):
         """Make sure that the dense model is bitwise what it was."""
         assert self.dense.fingerprint == self._fingerprint, "the dense model changed"
 
-    def save(self, folder: Path, model: Model) -> None:
+    def save_beside(self, folder: Path, model: Model) -> None:
         """Write the bridges to `bridges` in the folder of the run."""
         save_bridges(folder / "bridges", self.bridges.cpu(), self.dense, model)
 

@@ -285,7 +285,7 @@ def _finish(job: Job, stop: Stop) -> Run:
     )
     model.save(job.folder / "model")
     for prior in job.priors:
-        prior.save(job.folder, model)
+        prior.save_beside(job.folder, model)
     state, config = job.state, job.config
     values = {
         **state.last_eval,

@@ -115,7 +115,7 @@ class Prior:
     def finish(self) -> None:
         """Give the model its final weights. Called once, after the last checkpoint."""
 
-    def save(self, folder: Path, model: Model) -> None:
+    def save_beside(self, folder: Path, model: Model) -> None:
         """Write what the prior trained beside the model. Called once, after the model is saved.
 
         Args:
