@@ -178,7 +178,7 @@ def test_other_channels_are_distinct_and_not_those_of_the_nodes():
     for seed in range(20):
         drawn = other_channels(nodes, 7, torch.Generator().manual_seed(seed))
         assert len({node.index for node in drawn} & {3, 4, 5, 6}) == 3
-    with pytest.raises(InputError, match="3 nodes leave 2 of 5 channels"):
+    with pytest.raises(InputError, match="3 nodes leave 2 of 5 channels for a control of 3"):
         other_channels(nodes, 5, torch.Generator())
 
 

@@ -223,6 +223,17 @@ def _effects(
         differences(steering.bridged, nodes, batch, steering.target) for batch in (seen, held_out)
     ]
     names, width = location_names(model.config.n_layer), steering.bridged.sparse.config.d_model
+    others: dict[int, float] = {}  # the control is the same for all nodes of a location
+    for location in {node.location: None for node in nodes}:
+        of_location = [node for node in nodes if node.location == location]
+        drawn = [
+            other_channels(of_location[:1], width, generator, beside=of_location)[0]
+            for _ in range(draws)
+        ]
+        others[location] = fmean(
+            steering.right_without(held_out, location, direction)
+            for direction in steering.directions(drawn)
+        )
     effects = []
     for i, node in enumerate(nodes):
         own = directions[i : i + 1]
@@ -230,7 +241,6 @@ def _effects(
             steering.other(batch, perturbation([node], changes[i : i + 1], own))
             for batch, changes in zip((seen, held_out), by_batch, strict=True)
         )
-        others = [other_channels([node], width, generator) for _ in range(draws)]
         effects.append(
             NodeEffect(
                 node=node.name,
@@ -238,10 +248,7 @@ def _effects(
                 other_on_seen=on_seen,
                 other=on_held_out,
                 right_without=steering.right_without(held_out, node.location, own[0]),
-                right_without_other=fmean(
-                    steering.right_without(held_out, node.location, steering.directions(one)[0])
-                    for one in others
-                ),
+                right_without_other=others[node.location],
                 text_loss_without=loss_without(
                     model, node.location, own[0], steering.means[node.location], text.val
                 ),

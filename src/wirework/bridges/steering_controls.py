@@ -31,7 +31,10 @@ def of_equal_size(added: Perturbation, like: Perturbation) -> dict[int, Tensor]:
 
 
 def other_channels(
-    nodes: Sequence[ReadingNode], width: int, generator: torch.Generator
+    nodes: Sequence[ReadingNode],
+    width: int,
+    generator: torch.Generator,
+    beside: Sequence[ReadingNode] = (),
 ) -> list[ReadingNode]:
     """Return for each node one of another channel at its location, all channels distinct.
 
@@ -39,15 +42,16 @@ def other_channels(
         nodes: the nodes.
         width: width of the sparse model.
         generator: draws the channels.
+        beside: other nodes whose channels are left out too.
 
     Raises:
         InputError: the model has too few other channels.
     """
-    taken = {node.index for node in nodes}
+    taken = {node.index for node in (*nodes, *beside)}
     free = torch.tensor([index for index in range(width) if index not in taken])
     if len(free) < len(nodes):
         raise InputError(
-            f"{len(nodes)} nodes leave {len(free)} of {width} channels for a control: give fewer"
+            f"{len(taken)} nodes leave {len(free)} of {width} channels for a control of {len(nodes)}"
         )
     drawn = free[torch.randperm(len(free), generator=generator)[: len(nodes)]].tolist()
     return [replace(node, index=index) for node, index in zip(nodes, drawn, strict=True)]

@@ -61,7 +61,8 @@ class NodeEffect(Report):
     """Probability of the right answer on held-out pairs with the stream at its mean over text along
     the direction, at every token."""
     right_without_other: float
-    """Control: the same for other channels of the same bridge, a mean over the draws."""
+    """Control: the same for channels of the same bridge that are no nodes of the circuit, a mean
+    over the draws."""
     text_loss_without: float
     """Next-token loss on held-out text, in nats, without the direction in the same way; compare
     with `text.loss`."""
