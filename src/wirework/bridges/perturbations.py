@@ -147,6 +147,15 @@ def answer_probabilities(
     return logits.double().softmax(-1).gather(1, batch.answers)
 
 
+def of_two(probabilities: Tensor) -> Tensor:
+    """Return (2P,), the probability of the other answer among the two.
+
+    Args:
+        probabilities: (2P, 2) of the right answer and the other one.
+    """
+    return probabilities[:, 1] / probabilities.sum(1)
+
+
 @torch.no_grad()
 @unchanged_weights()
 def probabilities_without(

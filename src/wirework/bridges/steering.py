@@ -30,6 +30,7 @@ from wirework.bridges.perturbations import (
     answer_probabilities,
     differences,
     directions_in,
+    of_two,
     perturbation,
     probabilities_without,
 )
@@ -262,13 +263,15 @@ def _probabilities(probabilities: Tensor, strength: float) -> Probabilities:
     by_pair = probabilities.view(-1, 2, 2)
     right, other = by_pair.mean(1).unbind(1)
     first, second = by_pair[..., 1].mean(0).tolist()
+    among_two = of_two(probabilities).view(-1, 2).mean(1)
     return Probabilities(
         strength=strength,
         other=float(other.mean()),
         other_se=standard_error(other),
         right=float(right.mean()),
         right_se=standard_error(right),
-        other_of_two=float((by_pair[..., 1] / by_pair.sum(2)).mean()),
+        other_of_two=float(among_two.mean()),
+        other_of_two_se=standard_error(among_two),
         other_by_side=(first, second),
     )
 
@@ -294,12 +297,17 @@ def _control(
             else steering.directions(other_channels(nodes, width, generator))
         )
         control = of_equal_size(perturbation(nodes, changes, drawn), added)
-        by_draw.append([steering.other(batch, control, strength) for strength in strengths])
-    values = torch.tensor(by_draw, dtype=torch.float64)  # (R, strengths)
+        curve = (
+            answer_probabilities(steering.model, batch, control, strength) for strength in strengths
+        )
+        by_draw.append([[float(p[:, 1].mean()), float(of_two(p).mean())] for p in curve])
+    values, among_two = torch.tensor(by_draw, dtype=torch.float64).unbind(2)  # (R, strengths)
     return ControlCurve(
         control=kind,
         n_draws=draws,
         strengths=tuple(strengths),
         mean=tuple(values.mean(0).tolist()),
         largest=tuple(values.amax(0).tolist()),
+        mean_of_two=tuple(among_two.mean(0).tolist()),
+        largest_of_two=tuple(among_two.amax(0).tolist()),
     )

@@ -51,7 +51,8 @@ def other_channels(
     free = torch.tensor([index for index in range(width) if index not in taken])
     if len(free) < len(nodes):
         raise InputError(
-            f"{len(taken)} nodes leave {len(free)} of {width} channels for a control of {len(nodes)}"
+            f"{len(taken)} nodes leave {len(free)} of {width} channels for a control of "
+            f"{len(nodes)}"
         )
     drawn = free[torch.randperm(len(free), generator=generator)[: len(nodes)]].tolist()
     return [replace(node, index=index) for node, index in zip(nodes, drawn, strict=True)]

@@ -15,7 +15,7 @@ location and token both add a vector of the length that the nodes add."""
 
 @dataclass(frozen=True, repr=False)
 class Probabilities(Report):
-    """Probabilities of the two answers at one strength, over the whole vocabulary.
+    """Probabilities of the two answers at one strength, over the whole vocabulary unless said.
 
     Means over the prompts, both contexts together, with standard errors over pairs.
     """
@@ -29,6 +29,7 @@ class Probabilities(Report):
     right_se: float
     other_of_two: float
     """Probability of the other answer among the two."""
+    other_of_two_se: float
     other_by_side: tuple[float, float]
     """That of the other answer on the first prompts of the pairs, and on the second prompts."""
 
@@ -44,6 +45,9 @@ class ControlCurve(Report):
     """Mean over the draws of the mean over prompts, at each strength."""
     largest: tuple[float, ...]
     """The largest of the draws."""
+    mean_of_two: tuple[float, ...]
+    """As `mean`, of the probability of the other answer among the two."""
+    largest_of_two: tuple[float, ...]
 
 
 @dataclass(frozen=True, repr=False)

@@ -99,23 +99,26 @@ def _print(report: "SteeringReport") -> None:
     before, after = report.at(0), report.at(1)
     print_verdict(
         f"steering the {report.target} model by {', '.join(report.nodes)} takes the probability of "
-        f"the other answer from {before.other:.2f} to {after.other:.2f} at strength 1 "
-        f"({number_of(report.n_pairs, 'held-out pair')})"
+        f"the other answer, of the two, from {before.other_of_two:.2f} to {after.other_of_two:.2f} "
+        f"at strength 1 ({number_of(report.n_pairs, 'held-out pair')})"
     )
     random, channel = report.controls
     rows = [
         {
             "strength": point.strength,
-            "other answer": f"{point.other:.3f} ± {point.other_se:.3f}",
-            "right answer": f"{point.right:.3f} ± {point.right_se:.3f}",
-            "random directions": random.mean[i],
-            "largest of them": random.largest[i],
-            "other channels": channel.mean[i],
-            "largest of those": channel.largest[i],
+            "other of the two": f"{point.other_of_two:.3f} ± {point.other_of_two_se:.3f}",
+            "random directions": f"{random.mean_of_two[i]:.3f}, {random.largest_of_two[i]:.3f}",
+            "other channels": f"{channel.mean_of_two[i]:.3f}, {channel.largest_of_two[i]:.3f}",
+            "other of all": f"{point.other:.3f} ± {point.other_se:.3f}",
+            "right of all": f"{point.right:.3f} ± {point.right_se:.3f}",
         }
         for i, point in enumerate(report.curve)
     ]
-    show_rows("probabilities", rows, as_json=False)
+    show_rows(
+        "probability of the answers, of the two and of all tokens; controls: mean, largest",
+        rows,
+        as_json=False,
+    )
     nodes = [
         {
             "node": effect.node,
