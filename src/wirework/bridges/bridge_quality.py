@@ -31,7 +31,7 @@ from wirework.training.dense_model import check_same_layers
 if TYPE_CHECKING:
     from wirework.data import Prepared
 
-_TOKENS = 16_384
+_TOKENS = 8_192
 """Tokens of held-out text, and of training text to which linear maps are fitted."""
 _RIDGE = 1e-4
 """Penalty of the fitted maps, as a share of the mean square of their inputs."""
