@@ -40,6 +40,9 @@ NOT_RUN = {
     ("README.md", "wirework view"): _SERVES,
     ("README.md", "wirework study"): _STUDY,
     ("docs/acdc.md", "wirework view"): _SERVES,
+    ("docs/bridges.md", "wirework bridge"): "needs a dense run: tests/bridges/test_bridged.py",
+    ("docs/bridges.md", "wirework prune"): "needs that run: tests/bridges",
+    ("docs/bridges.md", "wirework steer"): "needs that run: tests/bridges/test_bridge_commands.py",
     ("docs/circuits.md", "wirework view"): _SERVES,
     ("docs/circuits.md", "wirework explain-circuit circuits/quote"): "the model of two steps that "
     "stands for the demo's does not do its task: tests/circuits/reading",
@@ -57,6 +60,8 @@ NOT_RUN = {
     "tests/circuits/reading",
     ("docs/self_ablation.md", "wirework convert self-ablating DIR OUT"): "stands for files of "
     "others: tests/interop",
+    ("docs/training.md", "wirework train --config recipes/wide.yaml --name longer"): "needs that "
+    "run: tests/training/test_start_from.py",
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
     ("tests/hostile/README.md", "python tests/hostile/run.py"): "minutes: make hostile-test",
     ("studies/results/ablations/README.md", "wirework study"): _STUDY,
@@ -68,6 +73,10 @@ NOT_RUN = {
     ("studies/results/blind_test/README.md", "wirework train"): _STUDY,
     ("studies/results/blind_test/README.md", "python -m benchmarks"): "minutes: "
     "tests/test_blind_test.py",
+    **{
+        ("studies/results/bridges/README.md", f"wirework {verb}"): _STUDY
+        for verb in ("train", "bridge", "measure", "prune", "steer")
+    },
     ("studies/results/contamination/README.md", "wirework tasks --contamination runs/twenty"):
     _STUDY,
     ("studies/results/demo/README.md", "wirework demo"): "minutes of training: tests/test_demo.py",

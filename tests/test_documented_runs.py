@@ -29,8 +29,9 @@ from wirework.tasks.earlier_tasks import EARLIER_TASKS
 
 GOLDEN = ROOT / "tests" / "golden"
 WITH_COMMANDS = [page for page in PAGES if any(is_run(page, line) for line in shell_lines(page))]
-COMPLETE = {"CONTRIBUTING.md"}
-"""Pages whose Python blocks need nothing: tests/test_contributing.py runs them."""
+COMPLETE = {"CONTRIBUTING.md", "docs/bridges.md"}
+"""Pages whose Python blocks other tests run: tests/test_contributing.py and
+tests/bridges/test_hook_in_transformers.py."""
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page not in COMPLETE]
 QUICK = {
     "docs/acdc.md", "docs/data.md", "docs/explain.md", "docs/measures.md", "docs/self_ablation.md",
