@@ -32,6 +32,8 @@ from wirework.bridges.text_effect import text_effect, typical_change
 from wirework.circuits import NodeCircuit
 from wirework.circuits.circuit import tokenize_task
 from wirework.errors import InputError
+from wirework.model import Model
+from wirework.nn import Transformer
 from wirework.nn.residual_locations import record_streams
 from wirework.tasks import TokenizedPairs
 
@@ -156,6 +158,24 @@ def test_both_sides_are_reported(steered: SteeringReport):
         steered.at(0.3)
 
 
+def test_the_gain_of_the_norm_is_taken_out(pair: Bridged, text: Any):
+    """A node that the norm halves changes by half of what its channel does."""
+    tokens = [torch.from_numpy(text.train.slice(0, 80))[None]]
+    gained = Model(Transformer(pair.sparse.config), pair.sparse.tokenizer)
+    gained.transformer.load_state_dict(pair.sparse.transformer.state_dict())
+    with torch.no_grad():
+        gained.transformer.blocks[0].norm1.weight[:3] = torch.tensor([0.5, -2.0, 0.0])
+    other = replace(pair, sparse=gained)
+    sizes = stream_sizes(gained.transformer, tokens)
+    plain = stream_sizes(pair.sparse.transformer, tokens)
+    for index, factor in ((0, 2.0), (1, -0.5), (2, 0.0), (3, 1.0)):
+        node = ReadingNode(f"0.attn.act_in.{index}", "0.attn.act_in", index, 0)
+        expected = factor * dense_direction(pair, node, plain) * float(sizes[0] / plain[0])
+        assert torch.allclose(dense_direction(other, node, sizes), expected, rtol=1e-5), index
+    # The gains are not part of the size: it is that of the channels with a gain.
+    assert float(sizes[0] / plain[0]) == pytest.approx(1.0, abs=0.2)
+
+
 def test_sizes_weigh_every_token_alike(pair: Bridged, text: Any):
     tokens = torch.from_numpy(text.train.slice(0, 90))
     whole = stream_sizes(pair.sparse.transformer, [tokens[:60].view(3, 20), tokens[60:80][None]])
@@ -178,7 +198,14 @@ def test_other_channels_are_distinct_and_not_those_of_the_nodes():
     for seed in range(20):
         drawn = other_channels(nodes, 7, torch.Generator().manual_seed(seed))
         assert len({node.index for node in drawn} & {3, 4, 5, 6}) == 3
-    with pytest.raises(InputError, match="3 nodes leave 2 of 5 channels for a control of 3"):
+    other = replace(nodes[0], name="0.mlp.act_in.0", site="0.mlp.act_in", location=1)
+    mixed = [nodes[0], other, nodes[1]]
+    for seed in range(20):
+        drawn = other_channels(mixed, 5, torch.Generator().manual_seed(seed), beside=mixed[:1])
+        assert [node.location for node in drawn] == [0, 1, 0]
+        assert drawn[0].index != drawn[2].index
+        assert drawn[1].index != 0
+    with pytest.raises(InputError, match="3 nodes of one location leave 2 of 5 channels"):
         other_channels(nodes, 5, torch.Generator())
 
 

@@ -118,7 +118,10 @@ def bridge_quality(
     bridged = bridged if isinstance(bridged, Bridged) else load_bridged(bridged)
     dense, sparse = bridged.dense, bridged.sparse
     text = run_data(sparse, "linear maps and the quality of bridges") if data is None else data
-    models = dense.transformer, sparse.transformer
+    other = None if alone is None else load(alone)
+    if other is not None:
+        _check_alone(dense, other)
+    models = [model.transformer for model in (dense, sparse, other) if model is not None]
     batches = list(text_batches(text.val, models, _TOKENS))
     fitting = [tokens for tokens, _ in text_batches(text.train, models, _TOKENS)]
     k = bridged.bridges.act_fraction
@@ -130,9 +133,7 @@ def bridge_quality(
     found = [map_quality("trained", dense, sparse, bridged.bridges, batches)]
     found += [map_quality(name, dense, sparse, maps, batches) for name, maps in controls.items()]
     loss_alone = None
-    if alone is not None:
-        other = load(alone)
-        _check_alone(dense, other)
+    if other is not None:
         maps = fitted_maps(dense.transformer, other.transformer, fitting)
         found.append(map_quality("fitted to a model trained alone", dense, other, maps, batches))
         loss_alone = _own_loss(other.transformer, batches)
@@ -204,8 +205,10 @@ def orthogonal_maps(
         of_dense, of_sparse = (float(stream.square().mean().sqrt()) for stream in streams)
         rotation, _ = torch.linalg.qr(torch.randn(max(widths), min(widths), generator=generator))
         down = rotation.T if widths[0] > widths[1] else rotation  # (d_sparse, d_dense)
-        maps.encoders[location].weight.copy_(down * (of_sparse / of_dense))
-        maps.decoders[location].weight.copy_(down.T * (of_dense / of_sparse))
+        # Into a wider model the same length is spread over more channels.
+        widened = max(1.0, widths[1] / widths[0]) ** 0.5, max(1.0, widths[0] / widths[1]) ** 0.5
+        maps.encoders[location].weight.copy_(down * (widened[0] * of_sparse / of_dense))
+        maps.decoders[location].weight.copy_(down.T * (widened[1] * of_dense / of_sparse))
     return maps
 
 

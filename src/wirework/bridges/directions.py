@@ -4,7 +4,7 @@ A node that reads the residual stream (`L.attn.act_in.C`, `L.mlp.act_in.C`) is c
 stream at a residual location. The bridge of this location has a column for the channel in its
 decoder, a direction in the dense model, and a row in its encoder, which reads the channel from the
 dense model. Bridges map streams before the norm, nodes are read after it, so that a node's value is
-first multiplied by the size of the stream.
+first divided by the norm's gain and multiplied by the size of the stream.
 Source: Gao et al. 2025, sec. 2.3, App. A.4.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wirework.bridges.bridged import Bridged
 from wirework.circuits.node_circuit import NodeCircuit
@@ -101,27 +101,40 @@ def chosen_nodes(
 @torch.no_grad()
 @unchanged_weights()
 def stream_sizes(transformer: Transformer, windows: Sequence[Tensor]) -> Tensor:
-    """Return by how much the residual stream is larger before the norm than after it.
+    """Return by how much the stream is larger before the norm than after it, the gain left out.
 
     Args:
         transformer: the model.
         windows: (B, T) int64 each, reference text.
 
     Returns:
-        (2L,) for each location with nodes: ratio of the root mean squares over all tokens, so that
-        a node's value times this is a change of the stream.
+        (2L,) for each location with nodes: ratio of the root mean squares over all tokens. A node's
+        value divided by the gain of its channel, times this, is a change of the stream.
 
     Source: Gao et al. 2025, App. A.4.
     """
-    norms = [norm for block in transformer.blocks for norm in (block.norm1, block.norm2)]
+    norms = _norms(transformer)
     before, after = torch.zeros(2, len(norms), dtype=torch.float64)
     for tokens in windows:
         _, streams = record_streams(transformer, tokens)
         for location, (norm, stream) in enumerate(zip(norms, streams[:-1], strict=True)):
-            before[location] += stream.double().square().sum()
-            after[location] += norm(stream).double().square().sum()
+            gain = _gain(norm, stream.shape[-1])
+            normed = (norm(stream) / gain)[..., gain != 0]
+            before[location] += stream[..., gain != 0].double().square().sum()
+            after[location] += normed.double().square().sum()
     sizes: Tensor = (before / after).sqrt()
     return sizes
+
+
+def _norms(transformer: Transformer) -> list[nn.Module]:
+    """Return the norm at each location with nodes."""
+    return [norm for block in transformer.blocks for norm in (block.norm1, block.norm2)]
+
+
+def _gain(norm: nn.Module, width: int) -> Tensor:
+    """Return (width,), the gain of a norm by channel; 1 for a norm without one."""
+    gain = getattr(norm, "weight", None)
+    return torch.ones(width) if gain is None else gain.detach()
 
 
 @torch.no_grad()
@@ -150,8 +163,11 @@ def dense_direction(bridged: Bridged, node: ReadingNode, sizes: Tensor) -> Tenso
         node: the node.
         sizes: result of `stream_sizes` for the sparse model.
     """
-    column = bridged.bridges.decoders[node.location].weight[:, node.index]
-    return column.detach() * float(sizes[node.location])
+    column = bridged.bridges.decoders[node.location].weight[:, node.index].detach()
+    norm = _norms(bridged.sparse.transformer)[node.location]
+    gain = float(_gain(norm, bridged.sparse.config.d_model)[node.index])
+    # A node whose gain is 0 never changes.
+    return column * (float(sizes[node.location]) / gain if gain else 0.0)
 
 
 def sparse_reading(bridged: Bridged, node: ReadingNode) -> Tensor:

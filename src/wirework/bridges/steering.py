@@ -86,8 +86,10 @@ def steer(
     Args:
         bridged: models and bridges; a path is loaded.
         circuit: circuit of the sparse model; a path is loaded.
-        nodes: names of the nodes, which steer together; None for the one node with the largest
-            effect at strength 1 on pairs that the search has seen.
+        nodes: names of the nodes, which steer together; None for the one node that raises the
+            probability of the other answer, over the whole vocabulary, most at strength 1 on pairs
+            that the search has seen. The change of each node is added at its own location: what is
+            pushed at an early one is still there at a later one.
         target: the model to steer. `sparse` steers the sparse model at the node's channel by the
             difference of the dense model's stream, which the encoder reads.
         strengths: factors of the difference, finite numbers; 1 is added if it is missing.
@@ -129,7 +131,7 @@ def steer(
         for strength in wanted
     )
     controls = tuple(
-        _control(kind, steering, held_out, chosen, changes, wanted, draws, generator)
+        _control(kind, steering, held_out, chosen, own_nodes, changes, wanted, draws, generator)
         for kind in ("random", "other_channel")
     )
     return SteeringReport(
@@ -263,6 +265,7 @@ def _probabilities(probabilities: Tensor, strength: float) -> Probabilities:
     by_pair = probabilities.view(-1, 2, 2)
     right, other = by_pair.mean(1).unbind(1)
     first, second = by_pair[..., 1].mean(0).tolist()
+    first_of_two, second_of_two = of_two(probabilities).view(-1, 2).mean(0).tolist()
     among_two = of_two(probabilities).view(-1, 2).mean(1)
     return Probabilities(
         strength=strength,
@@ -273,6 +276,7 @@ def _probabilities(probabilities: Tensor, strength: float) -> Probabilities:
         other_of_two=float(among_two.mean()),
         other_of_two_se=standard_error(among_two),
         other_by_side=(first, second),
+        other_of_two_by_side=(first_of_two, second_of_two),
     )
 
 
@@ -281,6 +285,7 @@ def _control(
     steering: Steering,
     batch: TokenizedPairs,
     nodes: Sequence[ReadingNode],
+    of_circuit: Sequence[ReadingNode],
     changes: Tensor,
     strengths: Sequence[float],
     draws: int,
@@ -294,7 +299,7 @@ def _control(
         drawn = (
             torch.randn(own.shape, generator=generator)
             if kind == "random"
-            else steering.directions(other_channels(nodes, width, generator))
+            else steering.directions(other_channels(nodes, width, generator, of_circuit))
         )
         control = of_equal_size(perturbation(nodes, changes, drawn), added)
         curve = (

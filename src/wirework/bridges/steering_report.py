@@ -9,8 +9,9 @@ from wirework.bridges.text_effect import TextEffect
 from wirework.summaries import Report
 
 Control = Literal["random", "other_channel"]
-"""`random`: random directions; `other_channel`: those of other channels of the same bridge. At each
-location and token both add a vector of the length that the nodes add."""
+"""`random`: random directions; `other_channel`: those of other channels of the same bridge, which
+are no nodes of the circuit where enough remain. At each location and token both add a vector of the
+length that the nodes add."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +33,7 @@ class Probabilities(Report):
     other_of_two_se: float
     other_by_side: tuple[float, float]
     """That of the other answer on the first prompts of the pairs, and on the second prompts."""
+    other_of_two_by_side: tuple[float, float]
 
 
 @dataclass(frozen=True, repr=False)

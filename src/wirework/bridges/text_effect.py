@@ -38,7 +38,7 @@ class TextEffect(Report):
     """Next-token loss of the unchanged model, in nats."""
     loss_steered: float
     loss_random: float
-    """The same along random directions, of equal length at each location."""
+    """The same along one drawn direction at each location, of equal length."""
     kl_steered: float
     """KL divergence from the unchanged model's predictions to the steered ones, in nats."""
     kl_random: float

@@ -164,6 +164,9 @@ def measure(
 
     if not models:
         raise InputError("measure takes at least one MODEL")
+    names = [path.resolve().name for path in models if is_bridged_run(path)]
+    if out is not None and len(set(names)) < len(names):
+        raise InputError("two bridged runs have the same name, and so would their files in --out")
     if out is not None:
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
@@ -191,7 +194,13 @@ def measure(
                 print(f"warning: {name}: language: {short}", file=sys.stderr)
             if out is not None and measured:  # after each, so that a stop loses none
                 write_reports(reports, out)
-        qualities = {path: _bridges(path, corpus, out) for path in models if is_bridged_run(path)}
+        qualities = {}
+        for path in models:
+            if is_bridged_run(path):
+                try:
+                    qualities[path] = _bridges(path, corpus, out)
+                except InputError as error:  # the other measures are not lost
+                    warn(f"{path}: bridges: {error}")
     if not measured:
         raise InputError(f"nothing was measured: {'; '.join(first_said)}")
     if out is not None:
@@ -226,6 +235,7 @@ def _bridges(path: Path, corpus: str | None, out: Path | None) -> "BridgeQuality
     """Measure the bridges of a run; write the numbers and their figure, if there is a folder."""
     from wirework.bridges import bridge_quality, load_bridged
     from wirework.files import write_json
+    from wirework.measures.report_files import BRIDGES
     from wirework.view.figures.figure_bridges import draw_bridge_quality
     from wirework.view.figures.figure_canvas import write_png
 
@@ -233,9 +243,9 @@ def _bridges(path: Path, corpus: str | None, out: Path | None) -> "BridgeQuality
     data = None if corpus is None else prepared(bridged.sparse, corpus)
     quality = bridge_quality(bridged, data=data)
     if out is not None:
-        name = path.resolve().name
-        write_json(out / f"{name}-bridges.json", quality.to_dict())
-        write_png(draw_bridge_quality(quality.to_dict()), out / f"{name}-bridges.png")
+        numbers, picture = (out / f"{path.resolve().name}{end}" for end in BRIDGES)
+        write_json(numbers, quality.to_dict())
+        write_png(draw_bridge_quality(quality.to_dict()), picture)
     return quality
 
 

@@ -10,6 +10,8 @@ from wirework.files import check_place, is_file, names_in, read_json, write_json
 from wirework.measures.report import COLUMNS, MeasureReport
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
+BRIDGES = ("-bridges.json", "-bridges.png")
+"""Ends of the names of the files about a bridged run, after the name of its folder."""
 
 
 def check_report_place(folder: Path) -> None:
@@ -20,7 +22,7 @@ def check_report_place(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: it should be a folder")
-    names_there = names_in(folder)
+    names_there = {name for name in names_in(folder) if not name.endswith(BRIDGES)}
     if others := names_there - set(_NAMES):
         raise InputError(
             f"{folder} holds {min(others)}, which measure has not made: choose another --out"
