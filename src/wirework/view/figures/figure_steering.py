@@ -48,7 +48,13 @@ def draw_steering(report: Mapping[str, Any]) -> Figure:
         axes.set_ylim(-0.02, 1.02)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel(f"strength; {number_of(report['n_pairs'], 'held-out pair')}", color=pen.INK)
-        axes.legend(frameon=False, fontsize=7)
+    figure.legend(
+        *of_all.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
     among_two.set_ylabel("probability among the two answers", color=pen.INK)
     of_all.set_ylabel("probability over the whole vocabulary", color=pen.INK)
     nodes = ", ".join(report["nodes"][:3]) + (", ..." if len(report["nodes"]) > 3 else "")
