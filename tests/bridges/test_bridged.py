@@ -264,5 +264,5 @@ class TestCommand:
 def test_the_recipe_is_valid():
     recipe = Path(__file__).parent.parent.parent / "recipes" / "bridge.yaml"
     config = TrainConfig.load(recipe)
-    assert config.bridges == BridgeConfig()
+    assert config.bridges == BridgeConfig(locations=2)
     assert config.model.n_layer == 4
