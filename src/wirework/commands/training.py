@@ -1,7 +1,7 @@
 """Verbs that train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -16,6 +16,9 @@ from wirework.commands.printing import (
 from wirework.config import TrainConfig
 from wirework.config.training import BridgeTrainConfig
 from wirework.errors import number_of
+
+if TYPE_CHECKING:
+    from wirework.training import Run
 
 
 def train(
@@ -38,12 +41,7 @@ def train(
             f"trained: {run.metrics['val_loss']:.4g} nats per token on held-out text (lower is "
             "better)"
         )
-    where = {"run": str(run.path)} if json else {}
-    metrics = run.metrics if json else without_pooled_kurtosis(run.metrics)
-    show("training", {**where, **metrics}, json)
-    if not json:
-        print_wrote(run.path)
-        print_next("tasks", run.path)
+    _show_run("training", run, json)
 
 
 def bridge(
@@ -70,9 +68,14 @@ def bridge(
             f"bridged: {run.metrics['val_loss']:.4g} nats per token on held-out text; below, "
             "normalised MSE and KL summed over the residual locations (lower is better)"
         )
+    _show_run("bridging", run, json)
+
+
+def _show_run(title: str, run: "Run", json: bool) -> None:
+    """Print the last measures of a run and its folder."""
     where = {"run": str(run.path)} if json else {}
     metrics = run.metrics if json else without_pooled_kurtosis(run.metrics)
-    show("bridging", {**where, **metrics}, json)
+    show(title, {**where, **metrics}, json)
     if not json:
         print_wrote(run.path)
         print_next("tasks", run.path)

@@ -206,38 +206,63 @@ def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
 
 
 def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
-    before, kept = patcher.loss(), kept_nodes(nodes, patcher)
-    after, if_fixed = patcher.loss_by_token(kept), patcher.loss_with(fixed=kept)
-    names = [node.node for node in nodes]
-    follows = "follows" if len(nodes) == 1 else "follow"
-    ends = _each(names, [_ends(node) for node in nodes])
-    return Sentence(
-        kind="token",
-        text=f"{listed(names)} {follows} from the token alone: {ends}.",
-        nodes=tuple(names),
-        stands=is_predicted(before, after, if_fixed, _MOST_CHANGE_OF_GROUP),
-        experiment="at each token set to the average at this token of other pairs, the loss goes "
-        f"from {before:.3f} to {after:.3f} nats (at their averages: {if_fixed:.3f})",
-        loss_before=before,
-        loss_after=after,
-        loss_if_fixed=if_fixed,
+    kept = kept_nodes(nodes, patcher)
+    return _predicted(
+        "token",
+        nodes,
+        patcher,
+        after=patcher.loss_by_token(kept),
+        what="the token alone",
+        words=[_ends(node) for node in nodes],
+        set_to="at each token set to the average at this token of other pairs",
     )
 
 
 def _past(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
-    before, kept = patcher.loss(), kept_nodes(nodes, patcher)
-    after, if_fixed = patcher.loss_by_past(kept), patcher.loss_with(fixed=kept)
+    kept = kept_nodes(nodes, patcher)
+    return _predicted(
+        "past",
+        nodes,
+        patcher,
+        after=patcher.loss_by_past(kept),
+        what="the tokens so far",
+        words=[_source(node) for node in nodes],
+        set_to="set to what a linear fit on other pairs gives for the token, the one before it, "
+        "the share of each token so far and the position",
+    )
+
+
+def _predicted(
+    kind: Kind,
+    nodes: Sequence[NodeReading],
+    patcher: Patcher,
+    *,
+    after: float,
+    what: str,
+    words: Sequence[str],
+    set_to: str,
+) -> Sentence:
+    """Return the sentence about nodes that follow from tokens.
+
+    Args:
+        kind: `token` or `past`.
+        nodes: the nodes.
+        patcher: runs the control.
+        after: task loss in nats with the predicted values.
+        what: what the nodes follow from.
+        words: what is said of each node.
+        set_to: what was done in the experiment.
+    """
+    before, if_fixed = patcher.loss(), patcher.loss_with(fixed=kept_nodes(nodes, patcher))
     names = [node.node for node in nodes]
     follows = "follows" if len(nodes) == 1 else "follow"
-    sources = _each(names, [_source(node) for node in nodes])
     return Sentence(
-        kind="past",
-        text=f"{listed(names)} {follows} from the tokens so far: {sources}.",
+        kind=kind,
+        text=f"{listed(names)} {follows} from {what}: {_each(names, words)}.",
         nodes=tuple(names),
         stands=is_predicted(before, after, if_fixed, _MOST_CHANGE_OF_GROUP),
-        experiment="set to what a linear fit on other pairs gives for the token, the one before "
-        f"it, the share of each token so far and the position, the loss goes from {before:.3f} to "
-        f"{after:.3f} nats (at their averages: {if_fixed:.3f})",
+        experiment=f"{set_to}, the loss goes from {before:.3f} to {after:.3f} nats (at their "
+        f"averages: {if_fixed:.3f})",
         loss_before=before,
         loss_after=after,
         loss_if_fixed=if_fixed,
